@@ -6,6 +6,7 @@ use std::process::Command;
 use crate::cases::Case;
 use crate::certs::Certs;
 use crate::lab::{End, Lab, PORT};
+use crate::transfer::{FILE, Stage};
 
 /// What a `TESTCASE` takes on the command line of a server; `None` if Gannet cannot do it.
 fn serving(testcase: &str) -> Option<&'static [&'static str]> {
@@ -58,14 +59,8 @@ fn common(binary: &Path, words: &[&str], end: &End, lab: &Lab, case: &Case, dir:
 }
 
 /// `gannet serve` and `gannet get` of one file, as users have them: without logs and secrets, which take time.
-pub fn transfer(
-    binary: &Path,
-    lab: &Lab,
-    certs: &Certs,
-    [www, downloads]: [&Path; 2],
-    congestion: &str,
-    file: &str,
-) -> [Command; 2] {
+pub fn transfer(binary: &Path, stage: &Stage<'_>, congestion: &str) -> [Command; 2] {
+    let Stage { lab, certs, www, downloads, .. } = stage;
     let start = |words: &str, end: &End| {
         let mut command = end.command(binary);
         command.args([words, "--port", "af-packet", "--set", &format!("iface={}", end.iface)]);
@@ -77,7 +72,7 @@ pub fn transfer(
     serve.arg("--cert").arg(&certs.cert).arg("--key").arg(&certs.key).arg("--root").arg(www);
     let mut get = start("get", &lab.client);
     get.arg("--ca").arg(&certs.ca).arg("-o").arg(downloads);
-    get.arg(format!("https://{}:{PORT}/{file}", lab.server.v4));
+    get.arg(format!("https://{}:{PORT}/{FILE}", lab.server.v4));
     [serve, get]
 }
 

@@ -22,6 +22,7 @@ mod run;
 mod shape;
 mod sight;
 mod socket;
+mod transfer;
 
 use std::net::IpAddr;
 use std::path::PathBuf;

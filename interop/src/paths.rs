@@ -4,20 +4,17 @@
 //! `gannet-perf` plays the same transfer in virtual time.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
-use ::gannet::base::rng::Rng;
 use ::gannet::sim::forwarder::ForwarderConfig;
 use ::gannet::sim::paths;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::certs::Certs;
 use crate::error::{About, Result};
-use crate::lab::{self, Lab, Stack};
-use crate::middle::{Middle, Place};
-use crate::process::{self, Process};
+use crate::lab::{self, Stack};
+use crate::process;
+use crate::transfer::{Transfer, each, median};
 use crate::{gannet, interrupt};
 
 /// The relative difference from the simulation that is still agreement.
@@ -25,18 +22,6 @@ const TOLERANCE: f64 = 0.1;
 
 /// Simulated transfers over each path. They cost next to nothing, and with few losses each is different.
 const SIMULATED: usize = 9;
-
-/// How long a transfer may take.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// How long a server may take to start, and to end.
-const SHORT: Duration = Duration::from_secs(20);
-
-/// The MTU of the simulation.
-const MTU: u16 = 1500;
-
-/// The name of the file.
-const FILE: &str = "file";
 
 /// Arguments of `paths`.
 #[derive(Clone, Debug, clap::Args)]
@@ -78,14 +63,6 @@ impl Rates {
     }
 }
 
-/// The median: a single unlucky loss can make a transfer much slower than the others.
-pub fn median(rates: &[f64]) -> f64 {
-    let mut sorted = rates.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let [low, high] = [(sorted.len() - 1) / 2, sorted.len() / 2].map(|at| sorted[at]);
-    f64::midpoint(low, high)
-}
-
 /// Plays all paths and prints a table.
 ///
 /// # Errors
@@ -115,7 +92,6 @@ pub fn run(args: &PathsArgs) -> Result<()> {
                 }
             }
             let ([real, simulated, ratio], agree) = (rates.summary(), rates.agree());
-            let each = |rates: &[f64]| rates.iter().map(|rate| format!("{rate:.1}")).collect::<Vec<_>>().join(" ");
             let (name, each) = (path.name, format!("{} | {}", each(&rates.real), each(&rates.simulated)));
             let mark = if agree { "" } else { "  DIFFERS" };
             println!("{name:<20}{congestion:<8}{real:>8.1}{simulated:>11.1}{ratio:>7.3}  {each}{mark}");
@@ -144,42 +120,12 @@ fn simulated(args: &PathsArgs, path: &paths::Path, congestion: &str, seed: u64) 
     rate.ok_or_else(|| format!("gannet-perf has not measured {key}").into())
 }
 
-/// Plays a transfer between processes. Returns its rate in Mbit/s, from the client's first datagram to the last one with
-/// data that reaches it.
+/// Plays a transfer between processes. Returns its rate in Mbit/s.
 fn real(args: &PathsArgs, path: &paths::Path, congestion: &str, seed: u64) -> Result<f64> {
-    let dir = TempDir::with_prefix("gannet-interop-")?;
-    let [www, downloads, certs] = ["www", "downloads", "certs"].map(|name| dir.path().join(name));
-    for dir in [&www, &downloads, &certs] {
-        fs::create_dir(dir)?;
-    }
-    let mut bytes = vec![0; usize::try_from(path.bytes)?];
-    Rng::from_u64(seed).fill(&mut bytes);
-    fs::write(www.join(FILE), &bytes)?;
-
-    let lab = Lab::new(Stack::Bypass, Stack::Bypass, MTU)?;
-    let certs = Certs::new(&certs, false)?;
-    let [serve, get] = gannet::transfer(&args.gannet, &lab, &certs, [&www, &downloads], congestion, FILE);
-    let mut server = Process::start("the server", serve, &dir.path().join("server.log"))?;
-    server.wait_line("ready", SHORT)?;
-    let place = Place { ns: Some(lab.middle.clone()), to_client: "to-client".into(), to_server: "to-server".into() };
-    let config =
+    let links =
         ForwarderConfig { to_server: path.up.clone(), to_client: path.down.clone(), ..ForwarderConfig::default() };
-    let middle = Middle::start(&place, &config, seed, None)?;
-    let mut client = Process::start("the client", get, &dir.path().join("client.log"))?;
-    let status = client.wait(PATIENCE)?;
-    if !status.is_some_and(|status| status.success()) {
-        return Err(format!("the client: {status:?}: {}", client.output().trim()).into());
-    }
-    let view = middle.finish()?;
-    server.stop(SHORT)?;
-    if !same(&downloads.join(FILE), &bytes)? {
-        return Err("the file differs".into());
-    }
-    Ok(path.bytes as f64 * 8e-6 / view.busy.as_secs_f64())
-}
-
-fn same(file: &Path, bytes: &[u8]) -> Result<bool> {
-    Ok(fs::read(file).about(|| "the file has not arrived".into())? == bytes)
+    let transfer = Transfer { bytes: usize::try_from(path.bytes)?, stacks: [Stack::Bypass; 2], links, seed };
+    transfer.play(|stage| Ok(gannet::transfer(&args.gannet, stage, congestion)))
 }
 
 #[cfg(test)]

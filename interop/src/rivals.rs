@@ -3,23 +3,17 @@
 //! The peer's client gets a file from `gannet serve`, with CUBIC and with BBR, and from its own server, through the
 //! forwarder with the same seeds.
 
-use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use ::gannet::base::rng::Rng;
 use ::gannet::sim::forwarder::{ForwarderConfig, PER_MILLE, Shape};
-use tempfile::TempDir;
 
-use crate::certs::Certs;
 use crate::error::{About, Result};
-use crate::lab::{self, Lab, PORT, Stack};
-use crate::middle::{Middle, Place};
-use crate::paths::median;
+use crate::lab::{self, PORT, Stack};
 use crate::peer::{self, Peer, Program};
-use crate::process::Process;
+use crate::transfer::{FILE, Stage, Transfer, each, median};
 use crate::{gannet, interrupt};
 
 /// Rate of the bottleneck in bit/s: what two processes and a forwarder carry on two slow CPUs without being the limit.
@@ -36,18 +30,6 @@ const BYTES: usize = 5_000_000;
 
 /// Gannet may be slower by this ratio: the seeds are the same, but the packets that are lost are not.
 const TOLERANCE: f64 = 0.1;
-
-/// How long a transfer may take.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// How long a server may take to start, and to end.
-const SHORT: Duration = Duration::from_secs(20);
-
-/// The MTU of the links.
-const MTU: u16 = 1500;
-
-/// The name of the file.
-const FILE: &str = "file";
 
 /// Arguments of `rivals`.
 #[derive(Clone, Debug, clap::Args)]
@@ -103,8 +85,8 @@ pub fn run(args: &RivalsArgs) -> Result<()> {
                 }
                 let rate = median(&rates);
                 let ratio = rate / *itself.get_or_insert(rate);
-                let each = rates.iter().map(|rate| format!("{rate:.1}")).collect::<Vec<_>>().join(" ");
                 let (peer, rtt, from) = (peer.name(), format!("{} ms", rtt.as_millis()), sender.name());
+                let each = each(&rates);
                 let mark = if ratio < 1.0 - TOLERANCE { "  SLOWER" } else { "" };
                 println!("{peer:<12}{rtt:>6}  {from:<8}{rate:>8.1}{ratio:>7.2}  {each}{mark}");
                 if !mark.is_empty() {
@@ -128,56 +110,21 @@ impl Sender {
     }
 }
 
-/// Plays a transfer. Returns its rate in Mbit/s, from the client's first datagram to the last one with data that reaches
-/// it.
+/// Plays a transfer. Returns its rate in Mbit/s.
 fn transfer(args: &RivalsArgs, peer: &Program, sender: Sender, rtt: Duration, seed: u64) -> Result<f64> {
-    let dir = TempDir::with_prefix("gannet-interop-")?;
-    let [www, downloads, certs] = ["www", "downloads", "certs"].map(|name| dir.path().join(name));
-    for dir in [&www, &downloads, &certs] {
-        fs::create_dir(dir)?;
-    }
-    let mut bytes = vec![0; BYTES];
-    Rng::from_u64(seed).fill(&mut bytes);
-    fs::write(www.join(FILE), &bytes)?;
-    let server = if sender == Sender::Itself { Stack::Kernel } else { Stack::Bypass };
-    let lab = Lab::new(Stack::Kernel, server, MTU)?;
-    let certs = Certs::new(&certs, false)?;
-    let serve = serve(args, peer, sender, &lab, &certs, &www, dir.path())?;
-    let mut server = Process::start("the server", serve, &dir.path().join("server.log"))?;
-    server.wait_line("ready", SHORT)?;
-    let place = Place { ns: Some(lab.middle.clone()), to_client: "to-client".into(), to_server: "to-server".into() };
     let up = Shape { delay: rtt / 2, rate: RATE, queue: QUEUE, ..Shape::default() };
     let down = Shape { loss: args.loss * PER_MILLE, ..up.clone() };
-    let config = ForwarderConfig { to_server: up, to_client: down, ..ForwarderConfig::default() };
-    let middle = Middle::start(&place, &config, seed, None)?;
-    let mut get = peer.command(&lab.client, lab.mtu, "client", "transfer", dir.path())?;
-    get.env("REQUESTS", format!("https://{}:{PORT}/{FILE}", lab.server.v4)).env("ALPN", "hq-interop");
-    get.env("CA", &certs.ca).env("DOWNLOADS", &downloads);
-    let mut client = Process::start("the client", get, &dir.path().join("client.log"))?;
-    let status = client.wait(PATIENCE)?;
-    if !status.is_some_and(|status| status.success()) {
-        return Err(format!("the client: {status:?}: {}", client.output().trim()).into());
-    }
-    let view = middle.finish()?;
-    server.stop(SHORT)?;
-    if fs::read(downloads.join(FILE)).about(|| "the file has not arrived".into())? != bytes {
-        return Err("the file differs".into());
-    }
-    Ok(BYTES as f64 * 8e-6 / view.busy.as_secs_f64())
+    let links = ForwarderConfig { to_server: up, to_client: down, ..ForwarderConfig::default() };
+    let server = if sender == Sender::Itself { Stack::Kernel } else { Stack::Bypass };
+    let transfer = Transfer { bytes: BYTES, stacks: [Stack::Kernel, server], links, seed };
+    transfer.play(|stage| Ok([serve(args, peer, sender, stage)?, get(peer, stage)?]))
 }
 
-fn serve(
-    args: &RivalsArgs,
-    peer: &Program,
-    sender: Sender,
-    lab: &Lab,
-    certs: &Certs,
-    www: &Path,
-    dir: &Path,
-) -> Result<Command> {
+fn serve(args: &RivalsArgs, peer: &Program, sender: Sender, stage: &Stage<'_>) -> Result<Command> {
+    let Stage { lab, certs, www, dir, .. } = stage;
     Ok(match sender {
         Sender::Gannet(algorithm) => {
-            let [mut serve, _] = gannet::transfer(&args.gannet, lab, certs, [www, dir], algorithm, FILE);
+            let [mut serve, _] = gannet::transfer(&args.gannet, stage, algorithm);
             if let Some(to) = &args.qlog {
                 serve.arg("--qlog").arg(to);
             }
@@ -190,4 +137,12 @@ fn serve(
             serve
         }
     })
+}
+
+fn get(peer: &Program, stage: &Stage<'_>) -> Result<Command> {
+    let Stage { lab, certs, downloads, dir, .. } = stage;
+    let mut get = peer.command(&lab.client, lab.mtu, "client", "transfer", dir)?;
+    get.env("REQUESTS", format!("https://{}:{PORT}/{FILE}", lab.server.v4)).env("ALPN", "hq-interop");
+    get.env("CA", &certs.ca).env("DOWNLOADS", downloads);
+    Ok(get)
 }
