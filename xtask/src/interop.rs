@@ -22,14 +22,14 @@ pub struct InteropArgs {
     pub quick: bool,
     /// Compare transfers between `gannet serve` and `gannet get` over shaped links with the same transfers in the
     /// simulation of `cargo xtask bench --only wan`; `--only` then names paths. Wants a machine that does nothing else
-    #[arg(long, conflicts_with_all = ["quick", "itself", "keep", "list"])]
+    #[arg(long, group = "comparison", conflicts_with_all = ["quick", "itself", "keep", "list"])]
     pub paths: bool,
     /// Compare what s2n-quic and quinn receive from `gannet serve` with what they receive from themselves, over links that
     /// lose 3 % of all packets. Wants a machine that does nothing else
-    #[arg(long, conflicts_with_all = ["quick", "paths", "only", "itself", "keep", "list"])]
+    #[arg(long, group = "comparison", conflicts_with_all = ["quick", "only", "itself", "keep", "list"])]
     pub rivals: bool,
     /// With --paths and --rivals: transfers over each path
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", requires = "comparison")]
     pub repeats: Option<u32>,
     /// Play each peer with itself, without Gannet
     #[arg(long)]
@@ -118,7 +118,27 @@ impl InteropArgs {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: InteropArgs,
+    }
+
+    #[test]
+    fn repeats_are_for_comparisons() {
+        let repeats = |words: &[&str]| {
+            let words = ["interop", "--repeats", "7"].iter().chain(words);
+            Cli::try_parse_from(words).map(|cli| cli.args.repeats)
+        };
+        for one in ["--paths", "--rivals"] {
+            assert_eq!(repeats(&[one]).unwrap(), Some(7), "{one}");
+        }
+        assert!(repeats(&[]).is_err() && repeats(&["--quick"]).is_err() && repeats(&["--paths", "--rivals"]).is_err());
+    }
 
     #[test]
     fn arguments_are_passed_on() {
