@@ -1,8 +1,9 @@
 //! Capsules (RFC 9297 §3, draft-ietf-webtrans-http3-16 §5, §6) and HTTP datagrams in DATAGRAM frames (RFC 9297 §2.1).
 
-use crate::wire::h3::collect;
+use crate::wire::h3::collect::{Head, Payload, take};
 use crate::wire::h3::error::{Code, Error};
 use crate::wire::h3::frame::{FrameHeader, FrameType};
+use crate::wire::h3::grease;
 use crate::wire::quic::varint::{self, Reader, Writer};
 
 const DATAGRAM: u64 = 0x00;
@@ -119,7 +120,7 @@ const fn limit(kind: u64) -> Option<usize> {
 
 /// The reserved capsule type that `random` selects (RFC 9297 §5.4).
 pub const fn reserved(random: u64) -> u64 {
-    0x29 * (random % ((varint::MAX - 0x17) / 0x29 + 1)) + 0x17
+    grease::select(random, 0x29, 0x17)
 }
 
 /// Where in a capsule the next byte belongs.
@@ -132,40 +133,26 @@ enum State {
     Failed,
 }
 
-/// Divides, from its front, the content of a message that uses the Capsule Protocol into capsules, whatever the pieces it arrives in.
-/// Unknown types are skipped and cost no memory (RFC 9297 §3.2).
+/// Divides, from its front, the content of a message that uses the Capsule Protocol into capsules, whatever the pieces
+/// it arrives in. Unknown types are skipped and cost no memory (RFC 9297 §3.2).
 #[derive(Debug, Default)]
 pub struct CapsuleReader {
     state: State,
-    /// The first bytes of a header that arrives in pieces, and their number.
-    head: [u8; FrameHeader::MAX_LEN],
-    head_len: u8,
-    /// The first bytes of a value that arrives in pieces.
-    value: Vec<u8>,
-    /// Whether `value` was handed out, so that it can be cleared.
-    spent: bool,
+    head: Head,
+    value: Payload,
 }
 
 impl CapsuleReader {
     /// Takes bytes from the front of `piece` until there is a capsule; `None` if it is used up. After an error the rest
     /// is ignored.
     pub fn next<'a, 'p: 'a>(&'a mut self, piece: &mut &'p [u8]) -> Result<Option<Capsule<'a>>, Error> {
-        if self.spent {
-            self.spent = false;
-            self.value = Vec::new();
-        }
+        self.value.recycle();
         loop {
             match self.state {
                 State::Header => {
-                    let Some((byte, rest)) = piece.split_first() else { return Ok(None) };
-                    *piece = rest;
-                    self.head[usize::from(self.head_len)] = *byte;
-                    self.head_len += 1;
-                    let head = &self.head[..usize::from(self.head_len)];
-                    let Some((FrameHeader { frame: FrameType(kind), len }, _)) = FrameHeader::decode(head) else {
-                        continue;
+                    let Some(FrameHeader { frame: FrameType(kind), len }) = self.head.next(piece) else {
+                        return Ok(None);
                     };
-                    self.head_len = 0;
                     self.state = match (limit(kind), usize::try_from(len)) {
                         (None, _) => State::Skip(len),
                         (Some(limit), Ok(len)) if len <= limit => State::Collect(kind, len),
@@ -177,29 +164,15 @@ impl CapsuleReader {
                     };
                 }
                 State::Skip(left) => {
-                    let n = usize::try_from(left).unwrap_or(usize::MAX).min(piece.len());
-                    *piece = &piece[n..];
-                    if (n as u64) < left {
-                        self.state = State::Skip(left - n as u64);
+                    let skipped = take(piece, left).len() as u64;
+                    if skipped < left {
+                        self.state = State::Skip(left - skipped);
                         return Ok(None);
                     }
                     self.state = State::Header;
                 }
                 State::Collect(kind, len) => {
-                    let missing = len - self.value.len();
-                    let (part, rest) = piece.split_at(missing.min(piece.len()));
-                    *piece = rest;
-                    if part.len() < missing {
-                        collect::append(&mut self.value, part, len);
-                        return Ok(None);
-                    }
-                    let value = if self.value.is_empty() {
-                        part
-                    } else {
-                        collect::append(&mut self.value, part, len);
-                        self.spent = true;
-                        &self.value
-                    };
+                    let Some(value) = self.value.next(piece, len) else { return Ok(None) };
                     let capsule = Capsule::decode(kind, value);
                     self.state = if capsule.is_ok() { State::Header } else { State::Failed };
                     return capsule.map(Some);
@@ -214,13 +187,13 @@ impl CapsuleReader {
 
     /// Memory that is held for a capsule that is not complete, in bytes.
     pub const fn held(&self) -> usize {
-        self.value.capacity() + self.head_len as usize
+        self.value.held() + self.head.held()
     }
 
     /// What it means that the content ends here: a capsule must not be cut off (RFC 9297 §3.3).
     pub fn finish(&self) -> Result<(), Error> {
         match self.state {
-            State::Header if self.head_len == 0 => Ok(()),
+            State::Header if self.head.is_empty() => Ok(()),
             State::Failed => Ok(()),
             _ => Err(Error::stream(Code::H3_MESSAGE_ERROR, "the stream ends within a capsule")),
         }

@@ -1,14 +1,13 @@
 //! What names and values of fields may contain (RFC 9110 §5, RFC 9114 §4.2), and how much they count.
 
+use crate::wire::qpack;
+
 /// A field line: name and value.
 pub type Field<'a> = (&'a [u8], &'a [u8]);
 
-/// What a field line counts for beside its name and value, in bytes (RFC 9114 §4.2.2).
-pub const OVERHEAD: u64 = 32;
-
 /// What a field line counts for in a field section, in bytes (RFC 9114 §4.2.2).
 pub const fn size(name: &[u8], value: &[u8]) -> u64 {
-    name.len() as u64 + value.len() as u64 + OVERHEAD
+    (name.len() + value.len() + qpack::OVERHEAD) as u64
 }
 
 /// What a field section counts for, in bytes (RFC 9114 §4.2.2).

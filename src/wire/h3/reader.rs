@@ -1,7 +1,7 @@
 //! Frames from the pieces of a stream (RFC 9114 §7).
 
 use crate::base::Side;
-use crate::wire::h3::collect;
+use crate::wire::h3::collect::{Head, Payload, take};
 use crate::wire::h3::error::{Code, Error};
 use crate::wire::h3::frame::{self, FrameHeader, FrameType, StreamKind};
 use crate::wire::h3::settings::{self, Settings};
@@ -47,7 +47,7 @@ pub enum Event<'a> {
 /// Where in a frame the next byte belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// In a header, of which [`FrameReader::head`] has the first bytes.
+    /// In a header.
     Header,
     /// In the payload of a DATA frame, of which this many bytes are left.
     Data(u64),
@@ -74,13 +74,8 @@ pub struct FrameReader {
     /// Nothing but the header at hand was read yet.
     first: bool,
     state: State,
-    /// The first bytes of a header that arrives in pieces, and their number.
-    head: [u8; FrameHeader::MAX_LEN],
-    head_len: u8,
-    /// The first bytes of a payload that arrives in pieces.
-    payload: Vec<u8>,
-    /// Whether `payload` was handed out, so that it can be cleared.
-    spent: bool,
+    head: Head,
+    payload: Payload,
 }
 
 impl FrameReader {
@@ -93,24 +88,19 @@ impl FrameReader {
             webtransport,
             first: true,
             state: State::Header,
-            head: [0; FrameHeader::MAX_LEN],
-            head_len: 0,
-            payload: Vec::new(),
-            spent: false,
+            head: Head::new(),
+            payload: Payload::new(),
         }
     }
 
     /// Takes bytes from the front of `piece` until there is an event; `None` if it is used up. After an error the
     /// rest of the stream is ignored.
     pub fn next<'a, 'p: 'a>(&'a mut self, piece: &mut &'p [u8]) -> Result<Option<Event<'a>>, Error> {
-        if self.spent {
-            self.spent = false;
-            self.payload = Vec::new();
-        }
+        self.payload.recycle();
         loop {
             match self.state {
                 State::Header => {
-                    let Some(header) = self.header(piece) else { return Ok(None) };
+                    let Some(header) = self.head.next(piece) else { return Ok(None) };
                     match self.begin(header) {
                         Ok(Some(event)) => return Ok(Some(event)),
                         Ok(None) => {}
@@ -137,19 +127,7 @@ impl FrameReader {
                     self.state = State::Header;
                 }
                 State::Collect(frame, len) => {
-                    let missing = len - self.payload.len();
-                    let part = take(piece, missing as u64);
-                    if part.len() < missing {
-                        collect::append(&mut self.payload, part, len);
-                        return Ok(None);
-                    }
-                    let payload = if self.payload.is_empty() {
-                        part
-                    } else {
-                        collect::append(&mut self.payload, part, len);
-                        self.spent = true;
-                        &self.payload
-                    };
+                    let Some(payload) = self.payload.next(piece, len) else { return Ok(None) };
                     let event = whole(frame, payload, self.sender);
                     self.state = if event.is_ok() { State::Header } else { State::Failed };
                     return event.map(Some);
@@ -186,7 +164,7 @@ impl FrameReader {
 
     /// Memory that is held for a frame that is not complete, in bytes.
     pub const fn held(&self) -> usize {
-        self.payload.capacity() + self.head_len as usize
+        self.payload.held() + self.head.held()
     }
 
     /// What it means that the stream ends here. Control streams must not end at all (RFC 9114 §6.2.1); a frame must
@@ -196,31 +174,10 @@ impl FrameReader {
             return Err(Error::connection(Code::H3_CLOSED_CRITICAL_STREAM, "the control stream was closed"));
         }
         match self.state {
-            State::Header if self.head_len == 0 => Ok(()),
+            State::Header if self.head.is_empty() => Ok(()),
             State::Raw | State::Failed => Ok(()),
             _ => Err(Error::connection(Code::H3_FRAME_ERROR, "the stream ends within a frame")),
         }
-    }
-
-    /// The next header, as soon as all of it is there.
-    fn header(&mut self, piece: &mut &[u8]) -> Option<FrameHeader> {
-        if self.head_len == 0
-            && let Some((header, len)) = FrameHeader::decode(piece)
-        {
-            *piece = &piece[len..];
-            return Some(header);
-        }
-        // Cannot run over: 16 bytes contain a header.
-        while let Some((byte, rest)) = piece.split_first() {
-            *piece = rest;
-            self.head[usize::from(self.head_len)] = *byte;
-            self.head_len += 1;
-            if let Some((header, _)) = FrameHeader::decode(&self.head[..usize::from(self.head_len)]) {
-                self.head_len = 0;
-                return Some(header);
-            }
-        }
-        None
     }
 
     /// Decides about a frame by its header.
@@ -266,14 +223,6 @@ impl FrameReader {
         }
         Ok(None)
     }
-}
-
-/// Up to `max` bytes from the front of `piece`.
-fn take<'a>(piece: &mut &'a [u8], max: u64) -> &'a [u8] {
-    let n = usize::try_from(max).unwrap_or(usize::MAX).min(piece.len());
-    let (taken, rest) = piece.split_at(n);
-    *piece = rest;
-    taken
 }
 
 /// The meaning of a payload that is there as a whole.

@@ -24,4 +24,4 @@ mod tests;
 pub use decoder::{Decoded, Decoder, DecoderConfig};
 pub use encoder::Encoder;
 pub use error::{Fault, QpackError};
-pub use section::{Field, FieldSection};
+pub use section::{Field, FieldSection, OVERHEAD};
