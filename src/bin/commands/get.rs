@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use gannet::proto::hq::{self, Destination, Fetched, HqClient, HqClientConfig, Job, Outcomes, Progress};
 use gannet::quic::ClientConfig;
 
-use super::memory::{Wish, with_working_memory, working_memory};
+use super::memory::{Wish, working_memory_and};
 use super::session::{
     Counters, Failure, Member, Role, Session, Usage, client_tls, idle_cores, missing_parent, resolve, resuming,
     tls_options,
@@ -31,8 +31,8 @@ pub fn run(args: &GetArgs) -> Result<(), Failure> {
     }
     let cores = args.cores.of(&args.engine).count();
     let wish = Wish { flag: "--hold", bytes: args.hold };
-    let working = working_memory(&args.engine, cores, WORKING_MEMORY)?;
-    let memory = with_working_memory(&args.engine, &wish, "--memory together with --hold", working)?;
+    let both = "--memory together with --hold";
+    let memory = working_memory_and(&wish, both, &args.engine, cores, WORKING_MEMORY)?;
     // Each core gets an equal part of the memory, but only those that have files use theirs for --hold.
     let busy = plan.busy(cores) as u64;
     let memory = if args.hold == 0 { memory } else { memory.saturating_mul(cores.into()).div_ceil(busy) };

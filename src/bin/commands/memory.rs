@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::path::Path;
 
-use gannet::report::machine::hugepages;
+use gannet::report::machine::{Hugepages, hugepages};
 
 use crate::args::engine::EngineArgs;
 use crate::args::values::LEAST_MEMORY;
@@ -70,13 +70,10 @@ impl Memory {
         let number = |file: &str| read(file).trim().parse::<u64>().ok();
         let container = number("sys/fs/cgroup/memory.max")
             .map_or(u64::MAX, |max| max.saturating_sub(number("sys/fs/cgroup/memory.current").unwrap_or(0)));
-        let free = hugepages(root).iter().fold(0u64, |sum, pages| {
-            sum.saturating_add(pages.free.saturating_mul(pages.size_kib).saturating_mul(1 << 10))
-        });
         Self {
             total: kib("MemTotal").unwrap_or(u64::MAX),
             available: kib("MemAvailable").unwrap_or(u64::MAX).min(container),
-            hugepages: free,
+            hugepages: free(&hugepages(root)),
         }
     }
 
@@ -97,8 +94,14 @@ impl Memory {
     }
 }
 
+/// The free ones of `pages`, in bytes.
+fn free(pages: &[Hugepages]) -> u64 {
+    let bytes = |pages: &Hugepages| pages.free.saturating_mul(pages.size_kib).saturating_mul(1 << 10);
+    pages.iter().map(bytes).fold(0, u64::saturating_add)
+}
+
 /// The size of the hugepages that remedies allocate, in KiB.
-const PAGE_KIB: u64 = 2048;
+pub const PAGE_KIB: u64 = 2048;
 
 /// There are fewer free hugepages than some memory needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,14 +115,9 @@ pub struct MissingPages {
 impl MissingPages {
     /// What is missing for `bytes` on the machine under `root`; `None` if there are enough.
     pub fn of(root: &Path, bytes: u64) -> Option<Self> {
-        let (mut free_kib, mut allocated) = (0u64, 0);
-        for pages in hugepages(root) {
-            free_kib = free_kib.saturating_add(pages.free.saturating_mul(pages.size_kib));
-            if pages.size_kib == PAGE_KIB {
-                allocated = pages.total;
-            }
-        }
-        let (needed, free) = (bytes.div_ceil(PAGE_KIB << 10), free_kib / PAGE_KIB);
+        let pages = hugepages(root);
+        let allocated = pages.iter().find(|pages| pages.size_kib == PAGE_KIB).map_or(0, |pages| pages.total);
+        let (needed, free) = (bytes.div_ceil(PAGE_KIB << 10), free(&pages) / (PAGE_KIB << 10));
         (needed > free).then_some(Self { needed, free, allocated })
     }
 
@@ -145,28 +143,43 @@ const CORE_MEMORY: u64 = 256 << 20;
 /// # Errors
 /// If the machine does not have it, or it is too little for each core.
 pub fn working_memory(args: &EngineArgs, cores: u8, usual: u64) -> Result<u64, Box<dyn Error + Send + Sync>> {
+    working_memory_of(Memory::of_machine(), args, cores, usual)
+}
+
+/// The same, and the memory for `wish` in addition. If both are asked for, `both` names them.
+///
+/// # Errors
+/// If the machine does not have it, or not both, or it is too little for each core.
+pub fn working_memory_and(
+    wish: &Wish,
+    both: &'static str,
+    args: &EngineArgs,
+    cores: u8,
+    usual: u64,
+) -> Result<u64, Box<dyn Error + Send + Sync>> {
+    let machine = Memory::of_machine();
+    let limit = machine.for_wish(wish, working_memory_of(machine, args, cores, usual)?)?;
+    if args.memory.is_some() {
+        machine.for_wish(&Wish { flag: both, bytes: limit }, 0)?;
+    }
+    Ok(limit)
+}
+
+fn working_memory_of(
+    machine: Memory,
+    args: &EngineArgs,
+    cores: u8,
+    usual: u64,
+) -> Result<u64, Box<dyn Error + Send + Sync>> {
     let Some(bytes) = args.memory else { return Ok(usual.max(u64::from(cores) * CORE_MEMORY)) };
     if bytes / u64::from(cores) < LEAST_MEMORY {
         return Err(TooLittle { cores }.into());
     }
-    Memory::of_machine().for_wish(&Wish { flag: "--memory", bytes }, 0)?;
+    machine.for_wish(&Wish { flag: "--memory", bytes }, 0)?;
     if let Some(missing) = MissingPages::of(Path::new("/"), bytes) {
         tracing::warn!("--memory: {missing}; as root: {}", missing.remedy());
     }
     Ok(bytes)
-}
-
-/// The size limit of a pool for `wish` in addition to the `working` memory that `args` ask for.
-///
-/// # Errors
-/// If the machine does not have it, or not both.
-pub fn with_working_memory(args: &EngineArgs, wish: &Wish, both: &'static str, working: u64) -> Result<u64, TooMuch> {
-    let memory = Memory::of_machine();
-    let limit = memory.for_wish(wish, working)?;
-    if args.memory.is_some() {
-        memory.for_wish(&Wish { flag: both, bytes: limit }, 0)?;
-    }
-    Ok(limit)
 }
 
 /// `512 MiB`, `100.0 GiB`.

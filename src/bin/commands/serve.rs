@@ -9,7 +9,7 @@ use gannet::proto::hq::{self, HqServer, HqServerConfig, ServeStats};
 use gannet::quic::ServerConfig;
 use gannet::report::text;
 
-use super::memory::{Wish, with_working_memory, working_memory};
+use super::memory::{Wish, working_memory_and};
 use super::session::{
     Failure, Member, Renewal, Role, Session, early_data, preferred_address, server_endpoint, tls_options,
 };
@@ -27,9 +27,9 @@ pub fn run(args: &ServeArgs) -> Result<(), Failure> {
     let endpoint = server_endpoint(&args.secret, args.retry)?;
     // The files may need less than is allowed.
     let bytes = args.preload.min(files_in(&args.root));
-    let working = working_memory(&args.engine, args.cores.of(&args.engine).count(), WORKING_MEMORY)?;
-    let wish = Wish { flag: "--preload", bytes };
-    let memory = with_working_memory(&args.engine, &wish, "--memory together with --preload", working)?;
+    let (wish, both) = (Wish { flag: "--preload", bytes }, "--memory together with --preload");
+    let cores = args.cores.of(&args.engine).count();
+    let memory = working_memory_and(&wish, both, &args.engine, cores, WORKING_MEMORY)?;
     let mut session = Session::open(&args.engine, &args.cores, bytes, memory - bytes)?;
     session.endpoint = Some(endpoint);
     session.renewal = Some(renewal);

@@ -4,13 +4,11 @@ use gannet::report::machine::{hugepages, page_size};
 
 use super::rights::Rights;
 use super::{Finding, Status, Tree};
-use crate::commands::memory::{Memory, MissingPages, Wish};
+use crate::commands::memory::{Memory, MissingPages, PAGE_KIB, Wish};
 
 const AREA: &str = "Memory";
 /// Enough for a port's packet buffers and a large transfer, in KiB.
 const ENOUGH_KIB: u64 = 256 << 10;
-/// Size of the hugepages that the remedies allocate, in KiB.
-const USUAL_KIB: u64 = 2048;
 
 /// `wanted` is the memory of a command, in bytes.
 pub(super) fn check(tree: &Tree, rights: &Rights, wanted: Option<u64>) -> Vec<Finding> {
@@ -42,7 +40,7 @@ fn pages(tree: &Tree) -> Vec<Finding> {
             (_, 0) => "all in use by other programs".into(),
             _ => format!("only {} MiB free", free >> 10),
         };
-        let pages = (total / USUAL_KIB).max(512) + 512;
+        let pages = (total / PAGE_KIB).max(512) + 512;
         all.push(
             Finding::new(AREA, "hugepages", Status::Warn, found).remedy(format!("sysctl -w vm.nr_hugepages={pages}")),
         );

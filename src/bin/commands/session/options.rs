@@ -53,8 +53,8 @@ pub fn net_config(args: &EngineArgs, listen: Option<u16>) -> Result<NetConfig, F
 /// The idle timeout of clients. Pings keep connections to live servers open.
 const CLIENT_IDLE: Duration = Duration::from_secs(10);
 
-/// A client's transport settings for a port with `caps` and `cores` cores. Keep-alives hold the connection open while either side is
-/// slow, so the idle timeout can be short enough to notice soon that the server is gone.
+/// A client's transport settings for a port with `caps` and `cores` cores. Keep-alives hold the connection open while
+/// either side is slow, so the idle timeout can be short enough to notice soon that the server is gone.
 pub fn client_transport(args: &EngineArgs, caps: &Caps, cores: u8) -> TransportConfig {
     let idle = args.idle_timeout.unwrap_or(CLIENT_IDLE);
     TransportConfig { max_idle_timeout: idle, keep_alive: Some(idle / 4), ..transport(args, caps, cores) }
