@@ -122,14 +122,12 @@ fn clean() -> Vec<Scenario> {
 }
 
 fn windows() -> Vec<Scenario> {
-    let with = |windows, name: &str, rate, rtt| {
-        let name = format!("{name}_{rate}m_{rtt}ms");
-        Scenario { windows, ..path(name, rate, rtt, 1.0) }
+    let of = |windows, name: &str, rate, rtt, queue, suffix: &str| {
+        let name = format!("{name}_{rate}m_{rtt}ms{suffix}");
+        Scenario { windows, ..path(name, rate, rtt, queue) }
     };
-    let shallow = |windows, name: &str, rate, rtt| {
-        let name = format!("{name}_{rate}m_{rtt}ms_q025");
-        Scenario { windows, ..path(name, rate, rtt, 0.25) }
-    };
+    let with = |windows, name: &str, rate, rtt| of(windows, name, rate, rtt, 1.0, "");
+    let shallow = |windows, name: &str, rate, rtt| of(windows, name, rate, rtt, 0.25, "_q025");
     let fast = path("memory_10000m_100ms", 10_000, 100, 1.0);
     vec![
         shallow(Windows::Default, "defaults", 100, 20),

@@ -128,10 +128,14 @@ fn hq_config() -> HqClientConfig {
     }
 }
 
+/// Files that go to `dir`, each as `got-` and its name.
+fn jobs(dir: &Path, names: &[&str]) -> Vec<Job> {
+    let output = |name| Destination::File(dir.join(format!("got-{name}")));
+    names.iter().map(|name| Job { path: format!("/{name}"), output: output(name) }).collect()
+}
+
 fn getter(dir: &Path, names: &[&str], disk: Option<&Arc<StuckDisk>>) -> HqClient {
-    let job =
-        |name: &&str| Job { path: format!("/{name}"), output: Destination::File(dir.join(format!("got-{name}"))) };
-    let config = HqClientConfig { jobs: names.iter().map(job).collect(), ..hq_config() };
+    let config = HqClientConfig { jobs: jobs(dir, names), ..hq_config() };
     HqClient::with_disk(config, Arc::new(Progress::default()), disk.map(StuckDisk::delay)).unwrap()
 }
 
@@ -299,9 +303,8 @@ fn an_empty_file_arrives_while_the_disk_holds_all_memory() {
     });
     // Those of `stuck` leave room for one more, which is requested when `slow` has arrived.
     let names = ["slow", "stuck", "stuck", "stuck", "empty"];
-    let mut client = getter(dir.path(), &names, None);
-    let config = HqClientConfig { jobs: client.jobs().to_vec(), ..hq_config() };
-    client = HqClient::with_disk(config, Arc::new(Progress::default()), Some(delay)).unwrap();
+    let config = HqClientConfig { jobs: jobs(dir.path(), &names), ..hq_config() };
+    let client = HqClient::with_disk(config, Arc::new(Progress::default()), Some(delay)).unwrap();
     let mut world = World::with_patience(dir.path(), client, &disk, Duration::MAX);
     world.run_until(|world| world.client.app.received() >= WRITE_AHEAD + (256 << 10));
     world.pass(Duration::from_secs(1));
